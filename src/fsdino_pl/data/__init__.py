@@ -1,0 +1,1 @@
+"""Benchmarks, episodes and the way from files to batches."""
