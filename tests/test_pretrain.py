@@ -1,11 +1,14 @@
 import json
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import Dinov2Model
 
-from fsdino_pl.data.shapes import SHAPE_CLASSES
+import fsdino_pl
+from fsdino_pl.data.shapes import SHAPE_CLASSES, ShapesBenchmark
 from fsdino_pl.data.shapes_rendering import Look
 from fsdino_pl.errors import UserError
 from fsdino_pl.pretrain import (
@@ -19,6 +22,9 @@ from fsdino_pl.pretrain import (
     labelled_images,
     pretrain,
 )
+from fsdino_pl.student.backbone import IMAGENET_MEAN, IMAGENET_STD
+
+EMBEDDED = Path(fsdino_pl.__file__).parent / "encoders" / "shapes"
 
 
 def test_the_benchmarks_combinations_are_never_shown():
@@ -66,7 +72,8 @@ def test_loss_of_undecided_heads_is_log_of_the_number_of_values():
     assert factor_loss(model, batch).item() == pytest.approx(math.log(7))
 
 
-def test_pretrain_writes_an_encoder_that_loads_and_says_how_it_was_made(tmp_path):
+def test_pretrain_writes_an_encoder_that_loads_and_says_how_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("fsdino_pl.pretrain.HELD_OUT_IMAGES", 16)
     report = pretrain(tmp_path / "encoder", steps=2, batch_size=2, seed=3, image_size=64, progress=False)
     assert json.loads((tmp_path / "encoder" / "pretraining.json").read_text()) == report
     assert report["steps"] == 2
@@ -85,11 +92,53 @@ def test_pretrain_writes_an_encoder_that_loads_and_says_how_it_was_made(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
 
 
+def test_the_embedded_encoder_is_small_and_says_how_it_was_made():
+    report = json.loads((EMBEDDED / "pretraining.json").read_text())
+    assert report["labels"] == {factor: [*values, "ground"] for factor, values in FACTORS.items()}
+    assert report["accuracy"]["palette"] > 0.9
+    assert report["accuracy"]["texture"] > 0.6
+    assert sum(file.stat().st_size for file in EMBEDDED.iterdir()) < 4e6
+
+
+@torch.no_grad()
+def test_the_embedded_encoder_tells_a_novel_class_from_a_distractor_of_the_same_palette():
+    shapes, encoder = ShapesBenchmark(), Dinov2Model.from_pretrained(EMBEDDED, local_files_only=True).eval()
+    wins = []
+    for class_id, names in shapes.pool("test", 0).items():
+        pairs = [_class_features(shapes, encoder, name) for name in names[:4]]
+        prototype = pairs[0][class_id]
+        for means in pairs[1:]:
+            palette = SHAPE_CLASSES[class_id].palette
+            twins = [c for c in means if c != class_id and SHAPE_CLASSES[c].palette == palette]
+            own = torch.cosine_similarity(prototype, means[class_id], dim=0)
+            wins += [own > torch.cosine_similarity(prototype, means[c], dim=0) for c in twins]
+    assert len(wins) >= 18
+    assert torch.stack(wins).float().mean() > 0.85
+
+
+def _class_features(shapes, encoder, name):
+    """Return, for every class in the image, the mean feature of the patches that lie inside its objects."""
+    image, labels = shapes.load(name)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    tokens = encoder((pixels - mean) / std).last_hidden_state[0, 1:]
+    inside = {c: np.float32(labels == c + 1).reshape(16, 8, 16, 8).mean((1, 3)) > 0.6 for c in range(24)}
+    return {
+        c: tokens[torch.from_numpy(cells).flatten()].mean(dim=0) for c, cells in inside.items() if cells.any()
+    }
+
+
 def test_pretrain_never_replaces_a_folder_that_is_no_encoder(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="choose another folder"):
         pretrain(tmp_path, steps=1, batch_size=1, seed=0, image_size=64)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_pretrain_says_at_once_that_it_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot create"):
+        pretrain(tmp_path / "file" / "folder" / "encoder", steps=1, batch_size=1, seed=0, image_size=64)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": 0}, {"image_size": 100}])

@@ -14,6 +14,7 @@ from fsdino_pl.checkpoints import AtomicCheckpointIO, RunCheckpoints
 from fsdino_pl.config import Config
 from fsdino_pl.data.benchmark import Benchmark
 from fsdino_pl.data.data_module import EpisodeDataModule
+from fsdino_pl.data.feature_cache import FeatureCache
 from fsdino_pl.data.pascal5i import Pascal5i
 from fsdino_pl.data.shapes import ShapesBenchmark
 from fsdino_pl.data.transforms import JointTransform
@@ -131,16 +132,22 @@ def _build_reader(config: Config, levels: int) -> CP4DReader | PeakReader | None
     return CP4DReader(levels, student.reader_widths, student.reader_strides)
 
 
-def build_segmenter(config: Config, base_classes: tuple[int, ...]) -> FewShotSegmenter:
+def build_features(config: Config) -> FeatureCache:
+    """Return the frozen backbone behind its cache; folds of one experiment can share it."""
+    budget = int(config.data.cache_gb * 1e9) if config.data.cache == "memory" else 0
+    return FeatureCache(build_backbone(config), budget)
+
+
+def build_segmenter(
+    config: Config, features: FeatureCache, base_classes: tuple[int, ...]
+) -> FewShotSegmenter:
     """Return the module to train; its initial weights follow from data.seed."""
     L.seed_everything(config.data.seed, verbose=False)
-    backbone = build_backbone(config)
     return FewShotSegmenter(
-        backbone,
-        build_student(config, backbone),
+        features,
+        build_student(config, features.backbone),
         SegmentationLoss(config.optim.bce_weight, config.optim.dice_weight),
         base_classes=base_classes,
-        cache_bytes=int(config.data.cache_gb * 1e9) if config.data.cache == "memory" else 0,
         lr=config.optim.lr,
         decoder_lr=config.optim.decoder_lr,
         weight_decay=config.optim.weight_decay,

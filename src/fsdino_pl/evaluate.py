@@ -9,10 +9,17 @@ from typing import TypedDict
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from fsdino_pl.build import build_benchmark, build_data, build_evaluator, build_segmenter, build_trainer
+from fsdino_pl.build import (
+    build_benchmark,
+    build_data,
+    build_evaluator,
+    build_features,
+    build_segmenter,
+    build_trainer,
+)
 from fsdino_pl.checkpoints import BEST, is_good, manifest_path
 from fsdino_pl.config import Config, load_config
-from fsdino_pl.data.benchmark import Benchmark
+from fsdino_pl.data.data_module import EpisodeDataModule
 from fsdino_pl.errors import UserError
 from fsdino_pl.evaluator import EpisodicEvaluator
 from fsdino_pl.files import write_text
@@ -52,35 +59,44 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Summary:
     config = load_config(folder / "config.yaml", overrides)
     before = _read_summary(folder / "summary.json")
     name = ",".join(overrides).replace("/", "_")
+    data = build_data(config, build_benchmark(config))
+    data.setup("validate")
     return evaluate_best(
         config,
-        folder,
-        folder / "evaluations" / name if overrides else folder,
-        build_benchmark(config),
+        build_segmenter(config, build_features(config), data.val_set.classes),
+        data,
+        run=folder,
+        output=folder / "evaluations" / name if overrides else folder,
         seconds_train=before.get("seconds_train", 0.0),
         steps=before.get("steps", 0),
     )
 
 
 def evaluate_best(
-    config: Config, run: Path, output: Path, benchmark: Benchmark, *, seconds_train: float, steps: int
+    config: Config,
+    segmenter: FewShotSegmenter,
+    data: EpisodeDataModule,
+    *,
+    run: Path,
+    output: Path,
+    seconds_train: float,
+    steps: int,
 ) -> Summary:
-    """Load RUN/checkpoints/best.ckpt, evaluate it, write summary.json and episodes.png into `output`."""
+    """Load RUN/checkpoints/best.ckpt into the segmenter, evaluate it, write summary.json and episodes.png."""
     started = time.monotonic()
     checkpoint = run / "checkpoints" / BEST
     if not is_good(checkpoint):
         raise UserError(
             f"{checkpoint} is missing or damaged: train the run first, or resume it with resume=auto"
         )
-    data = build_data(config, benchmark)
+    _load_student(segmenter, checkpoint)
     data.val_episodes = config.evaluate.calibration_episodes
     data.setup("validate")
     data.setup("test")
-    segmenter = build_segmenter(config, data.val_set.classes)
-    _load_student(segmenter, checkpoint)
     evaluator = build_evaluator(config, segmenter, data)
 
-    trainer = build_trainer(config, output, benchmark.class_names)
+    class_names = data.benchmark.class_names
+    trainer = build_trainer(config, output, class_names)
     trainer.validate(evaluator, datamodule=data, verbose=False)
     trainer.test(evaluator, datamodule=data, verbose=False)
     if evaluator.evaluated != len(data.test_set):
@@ -89,7 +105,7 @@ def evaluate_best(
     summary = _summarise(
         config,
         evaluator,
-        benchmark.class_names,
+        class_names,
         data.test_set.sha256(),
         seconds_train=seconds_train,
         seconds_eval=time.monotonic() - started,

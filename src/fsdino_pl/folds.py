@@ -4,9 +4,11 @@ import copy
 import json
 from pathlib import Path
 
+from fsdino_pl.build import build_features
 from fsdino_pl.config import Config
 from fsdino_pl.evaluate import Summary
 from fsdino_pl.files import write_text
+from fsdino_pl.run_folder import check_same_experiment
 from fsdino_pl.train import train
 
 FOLDS = range(4)
@@ -20,12 +22,14 @@ def run_folds(config: Config) -> str:
     data = config.data
     name = config.run.name or f"{data.benchmark}-{data.shot}shot-seed{data.seed}"
     parent = Path(config.run.folder)
+    features = build_features(config)
     summaries = []
     for fold in FOLDS:
         one = copy.deepcopy(config)
         one.data.fold, one.run.name, one.resume = fold, f"{name}-fold{fold}", "auto"
+        check_same_experiment(parent / one.run.name, one)
         finished = parent / one.run.name / "summary.json"
-        summaries.append(json.loads(finished.read_text()) if finished.is_file() else train(one))
+        summaries.append(json.loads(finished.read_text()) if finished.is_file() else train(one, features))
     table = folds_table(summaries)
     write_text(parent / f"{name}-folds.md", table)
     print(table, end="")

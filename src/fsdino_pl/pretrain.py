@@ -81,14 +81,13 @@ class FactorModel(nn.Module):
         """Return the logits of all factors' values, one factor after the other, from middle and last block."""
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         output = self.encoder((images / 255 - mean) / std, output_hidden_states=True)
-        return self.middle(output.hidden_states[MIDDLE_BLOCK][:, 1:]), self.last(
-            output.last_hidden_state[:, 1:]
-        )
+        middle, last = output.hidden_states[MIDDLE_BLOCK], output.last_hidden_state
+        return self.middle(middle[:, 1:]), self.last(last[:, 1:])
 
 
 def pretrain(
     output: Path, *, steps: int, batch_size: int, seed: int, image_size: int = 128, progress: bool = True
-) -> dict:
+) -> dict[str, object]:
     """Train a tiny Dinov2Model to name silhouette, texture and palette of every patch, and save it.
 
     Images come from the benchmark's renderer, but never with one of its 24 combinations.
@@ -116,9 +115,8 @@ def pretrain(
     with Progress(*PROGRESS_COLUMNS, disable=not progress) as bar:
         task = bar.add_task("pretrain", total=steps, loss=math.nan)
         for step in range(steps):
-            keys = [
-                f"pretraining/{seed}/{number}" for number in range(step * batch_size, (step + 1) * batch_size)
-            ]
+            numbers = range(step * batch_size, (step + 1) * batch_size)
+            keys = [f"pretraining/{seed}/{number}" for number in numbers]
             loss = factor_loss(model, labelled_images(keys, image_size))
             optimizer.zero_grad()
             loss.backward()
@@ -212,12 +210,20 @@ def _check(output: Path, steps: int, batch_size: int, image_size: int) -> None:
         raise UserError(f"image size {image_size} must be a multiple of {PATCH_SIZE}, at least 64")
     if output.exists() and not (output / REPORT).is_file():
         raise UserError(f"{output} exists and holds no pretrained encoder: choose another folder")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {output.parent}: {error.strerror}") from error
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"cannot write to {output.parent}: choose another folder")
 
 
-def _save(encoder: Dinov2Model, report: dict, output: Path) -> None:
+def _save(encoder: Dinov2Model, report: dict[str, object], output: Path) -> None:
     """Write the folder beside its place, then move it there, in the place of an older one."""
     new, old = (output.with_name(f".{output.name}.{os.getpid()}.{age}") for age in ("new", "old"))
     encoder.save_pretrained(new)
+    for file in new.iterdir():
+        file.chmod(0o644)  # safetensors writes files that only their owner can read
     (new / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     if output.exists():
         output.rename(old)

@@ -11,11 +11,16 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from fsdino_pl.config import Config, to_yaml
+from fsdino_pl.config import Config, load_config, to_plain, to_yaml
 from fsdino_pl.errors import UserError
 from fsdino_pl.files import write_text
 
 PACKAGES = ("torch", "lightning", "torchmetrics", "transformers", "albumentations", "numpy", "fsdino-pl")
+# What may differ when a run is taken up again: where and how it runs, not what it computes.
+FREE_TO_CHANGE = (
+    "resume", "run.", "data.workers", "data.cache", "trainer.devices", "trainer.nodes", "trainer.accelerator",
+    "trainer.progress", "trainer.checkpoint_every", "evaluate.batch_size",
+)  # fmt: skip
 FOLDER_VARIABLE = (
     "FSDINO_RUN_FOLDER"  # tells the other processes of a distributed run where the first one went
 )
@@ -54,6 +59,19 @@ def choose_run_folder(config: Config) -> Path:
     return folder
 
 
+def check_same_experiment(folder: Path, config: Config) -> None:
+    """Raise UserError when a run to be taken up again was made from another experiment, naming what differs."""
+    if not _holds_run(folder):
+        return
+    before, now = _flatten(to_plain(load_config(folder / "config.yaml"))), _flatten(to_plain(config))
+    changed = [key for key in now if before[key] != now[key] and not key.startswith(FREE_TO_CHANGE)]
+    if changed:
+        key = changed[0]
+        raise UserError(
+            f"{folder} was made with {key}={before[key]}, not {now[key]}: choose another run.name, or ask for the same"
+        )
+
+
 def prepare_run_folder(folder: Path, config: Config) -> None:
     """Write config.yaml and environment.json before anything runs."""
     write_text(folder / "config.yaml", to_yaml(config))
@@ -83,6 +101,13 @@ def existing_run(folder: Path) -> Path:
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no config.yaml")
     return folder
+
+
+def _flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in section.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _check_name(name: str) -> None:

@@ -16,7 +16,6 @@ from fsdino_pl.errors import UserError
 from fsdino_pl.losses import SegmentationLoss
 from fsdino_pl.metrics import FewShotIoU
 from fsdino_pl.optim import build_adamw, warmup_cosine
-from fsdino_pl.student.backbone import Backbone
 from fsdino_pl.student.student import Student
 
 
@@ -28,12 +27,11 @@ class FewShotSegmenter(L.LightningModule):
 
     def __init__(
         self,
-        backbone: Backbone,
+        features: FeatureCache,
         student: Student,
         loss: SegmentationLoss,
         *,
         base_classes: tuple[int, ...],
-        cache_bytes: int = 0,
         lr: float = 1e-4,
         decoder_lr: float = 2e-5,
         weight_decay: float = 0.01,
@@ -42,10 +40,10 @@ class FewShotSegmenter(L.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.backbone = backbone
+        self.features = features
+        self.backbone = features.backbone  # registered, so that it follows the module to its device
         self.student = student
         self.loss = loss
-        self.features = FeatureCache(backbone, cache_bytes)
         self.val_iou = FewShotIoU(base_classes)
         self.lr, self.decoder_lr, self.weight_decay = lr, decoder_lr, weight_decay
         self.warmup_steps, self.max_steps = warmup_steps, max_steps

@@ -8,12 +8,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from fsdino_pl.data.shapes_textures import PALETTES, SILHOUETTES, TEXTURES, Colour, Field
+from fsdino_pl.data.shapes_textures import PALETTES, REACH, SILHOUETTES, TEXTURES, Colour, Field
 
 REFERENCE_SIZE = 128  # image side in pixels that the lengths below are meant for
 RADIUS = (17.0, 27.0)  # pixels at the reference size
 PERIOD = (4.6, 6.4)  # of a texture, pixels at the reference size: finer than a patch of 8
-MAX_OVERLAP = 0.85  # centres come no closer than this share of the sum of two radii, where there is room
+MIN_DISTANCE = 0.85  # centres come no closer than this share of the sum of two radii, where there is room
 PLACEMENTS = 30  # tries to find such a place
 COLOUR_JITTER = 20.0
 NOISE = 9.0
@@ -82,7 +82,7 @@ def render(
     """Draw one object per look at random places, sizes and angles, under random light.
 
     Later objects lie over earlier ones where there was no room to keep them apart. The ground is made of the
-    last look's palette and of another, so that no colour of the last object is its own.
+    last look's palette and of a random one, so that no colour of the last object is its own.
 
     Returns:
         The image (RGB) and, per pixel, 1 + the position in `looks` of the object seen there, 0 for the ground.
@@ -101,22 +101,12 @@ def place(looks: Sequence[Look], draws: Draws, size: int) -> list[Sprite]:
     scale = size / REFERENCE_SIZE
     for look in looks:
         radius = draws.uniform(*RADIUS) * scale
-        best, best_room = (0.0, 0.0), -math.inf
-        for _ in range(PLACEMENTS):
-            centre = (
-                draws.uniform(0.8 * radius, size - 0.8 * radius),
-                draws.uniform(0.8 * radius, size - 0.8 * radius),
-            )
-            room = min((_room(centre, radius, other) for other in sprites), default=math.inf)
-            if room > best_room:
-                best, best_room = centre, room
-            if room >= MAX_OVERLAP:
-                break
+        centre = _find_room(radius, sprites, draws, size)
         light, dark = PALETTES[look.palette]
         sprites.append(
             Sprite(
                 look=look,
-                centre=best,
+                centre=centre,
                 radius=radius,
                 axis=draws.direction(),
                 period=draws.uniform(*PERIOD) * scale,
@@ -128,6 +118,25 @@ def place(looks: Sequence[Look], draws: Draws, size: int) -> list[Sprite]:
     return sprites
 
 
+def _find_room(radius: float, sprites: Sequence[Sprite], draws: Draws, size: int) -> Vector:
+    """Return the first random centre far enough from the sprites, or the best of a few."""
+    best, best_distance = (0.0, 0.0), -math.inf
+    for _ in range(PLACEMENTS):
+        x, y = (draws.uniform(0.8 * radius, size - 0.8 * radius) for _ in range(2))
+        distance = min((_distance((x, y), radius, other) for other in sprites), default=math.inf)
+        if distance > best_distance:
+            best, best_distance = (x, y), distance
+        if distance >= MIN_DISTANCE:
+            break
+    return best
+
+
+def _distance(centre: Vector, radius: float, other: Sprite) -> float:
+    """Return the distance to another object, as a share of the sum of both radii."""
+    dx, dy = centre[0] - other.centre[0], centre[1] - other.centre[1]
+    return math.sqrt(dx * dx + dy * dy) / (radius + other.radius)
+
+
 def draw_sprite(
     canvas: Canvas,
     owner: UInt8[np.ndarray, "height width"],
@@ -136,8 +145,9 @@ def draw_sprite(
 ) -> None:
     """Paint an object over the canvas, with a smooth outline, and write its number where it covers."""
     size = len(owner)
-    left, top = (max(0, math.floor(middle - sprite.radius)) for middle in sprite.centre)
-    right, bottom = (min(size, math.ceil(middle + sprite.radius) + 1) for middle in sprite.centre)
+    reach = REACH * sprite.radius
+    left, top = (max(0, math.floor(middle - reach)) for middle in sprite.centre)
+    right, bottom = (min(size, math.ceil(middle + reach) + 1) for middle in sprite.centre)
     dx = (np.arange(left, right) + 0.5 - sprite.centre[0])[None, :]
     dy = (np.arange(top, bottom) + 0.5 - sprite.centre[1])[:, None]
     x = sprite.axis[0] * dx + sprite.axis[1] * dy
@@ -199,11 +209,6 @@ def _mix(start: Float64[np.ndarray, "3 _ _"], end: Float64[np.ndarray, "3 _ _"],
 
 def _column(colour: Sequence[float]) -> Float64[np.ndarray, "3 1 1"]:
     return np.array(colour, dtype=np.float64)[:, None, None]
-
-
-def _room(centre: Vector, radius: float, other: Sprite) -> float:
-    dx, dy = centre[0] - other.centre[0], centre[1] - other.centre[1]
-    return math.sqrt(dx * dx + dy * dy) / (radius + other.radius)
 
 
 def _jitter(colour: Colour, draws: Draws) -> tuple[float, float, float]:

@@ -61,6 +61,7 @@ SILHOUETTES: dict[str, Pattern] = {
     "cross": _cross,
 }
 """Signed distance to the outline in units of the object's radius, positive inside; x, y in the same units."""
+REACH = 1.3  # radii; no outline goes farther from the centre
 
 
 def _wave(phase: Field) -> Field:
