@@ -66,8 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "output", type=Path, metavar="FOLDER", help="where config.json and model.safetensors go"
     )
-    command.add_argument("--steps", type=int, default=4000)
-    command.add_argument("--batch-size", type=int, default=32)
+    command.add_argument("--steps", type=int, default=1500)
+    command.add_argument("--batch-size", type=int, default=16)
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(command=_pretrain)
     return parser

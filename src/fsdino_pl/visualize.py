@@ -15,7 +15,7 @@ from fsdino_pl.episode import EpisodeBatch
 from fsdino_pl.files import write_atomically
 
 CELL = 160  # pixels per panel
-GAP, HEADER = 6, 22
+GAP, TITLE, CAPTION = 6, 24, 20
 TRUTH, PREDICTION = (0, 158, 115), (230, 97, 0)  # green and orange, told apart by colour-blind eyes too
 MAX_SUPPORTS = 3
 
@@ -79,27 +79,23 @@ def draw_sheet(rows: Sequence[EpisodePicture], path: Path) -> None:
     """Write the rows as one PNG: supports, query, truth, then every prediction with its IoU in percent."""
     columns = max(len(row.supports) + 2 + len(row.predictions) for row in rows)
     width = columns * (CELL + GAP) + GAP
-    height = len(rows) * (CELL + HEADER + GAP) + GAP
+    height = len(rows) * (TITLE + CAPTION + CELL) + GAP
     sheet = Image.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
+    draw = ImageDraw.Draw(sheet)
+    title_font, font = ImageFont.load_default(size=15), ImageFont.load_default(size=12)
     for number, row in enumerate(rows):
-        top = GAP + number * (CELL + HEADER + GAP)
-        panels = [(f"support: {row.title}" if i == 0 else "support", s) for i, s in enumerate(row.supports)]
+        top = number * (TITLE + CAPTION + CELL) + GAP // 2
+        draw.text((GAP, top), row.title, fill="black", font=title_font)
+        panels = [("support", support) for support in row.supports]
         panels += [("query", row.query), ("truth", row.truth), *row.predictions.items()]
         for position, (caption, panel) in enumerate(panels):
             left = GAP + position * (CELL + GAP)
-            draw.text((left, top), _fit(draw, caption, font), fill="black", font=font)
+            draw.text((left, top + TITLE), caption, fill="#555555", font=font)
             resized = cv2.resize(panel, (CELL, CELL), interpolation=cv2.INTER_AREA)
-            sheet.paste(Image.fromarray(resized), (left, top + HEADER))
+            sheet.paste(Image.fromarray(resized), (left, top + TITLE + CAPTION))
     encoded = io.BytesIO()
     sheet.save(encoded, format="PNG")
     write_atomically(path, lambda stream: stream.write(encoded.getvalue()) and None)
-
-
-def _fit(draw: ImageDraw.ImageDraw, caption: str, font: ImageFont.FreeTypeFont) -> str:
-    while draw.textlength(caption, font=font) > CELL and len(caption) > 4:
-        caption = caption[:-2].rstrip(".") + "."
-    return caption
 
 
 def _iou(pred: Bool[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"]) -> float:
