@@ -43,6 +43,15 @@ def test_user_errors_exit_2_with_one_line_and_a_traceback_only_on_demand(capsys)
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_misspelt_command_is_one_line_too(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["trian", "x.yaml"])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert "'trian'" in error
+    assert error.count("\n") == 1
+
+
 def test_a_bug_exits_1_with_one_line(monkeypatch, capsys):
     import fsdino_pl.config
 

@@ -6,11 +6,20 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from fsdino_pl.errors import UserError
 
 DESCRIPTION = "Few-shot semantic segmentation with FS-DINO."
 OVERRIDES = "override any key of the experiment, e.g. data.fold=2 trainer.max_steps=500"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, like every other complaint."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help shows how)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fsdino: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fsdino: interrupted; continue with resume=auto", file=sys.stderr)
+        print("fsdino: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         if options.debug:
@@ -37,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="fsdino", description=DESCRIPTION)
+    parser = OneLineParser(prog="fsdino", description=DESCRIPTION)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -109,6 +118,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    _quiet()
     from fsdino_pl.pretrain import pretrain
 
     pretrain(options.output, steps=options.steps, batch_size=options.batch_size, seed=options.seed)
