@@ -99,6 +99,32 @@ def test_resuming_from_any_checkpoint_gives_the_same_bits(experiment, tmp_path):
     )
 
 
+def test_resuming_a_finished_run_trains_no_further(experiment, tmp_path, capsys):
+    assert main(["train", str(experiment), "run.name=x"]) == 0
+    folder = tmp_path / "runs/x"
+    before = weights(folder, "step=0000008.ckpt")
+    (folder / "summary.json").unlink()
+    assert main(["train", str(experiment), "run.name=x", "resume=auto"]) == 0
+    assert same_weights(weights(folder, "step=0000008.ckpt"), before)
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 8
+    assert main(["train", str(experiment), "run.name=x", "resume=auto", "optim.lr=1"]) == 2
+    assert "x was made with optim.lr=0.001, not 1.0" in capsys.readouterr().err
+
+
+def test_bf16_trains_and_the_loss_stays_near_that_of_float32(experiment, tmp_path):
+    losses = []
+    for precision in ("32", "bf16"):
+        name = f"run.name=p{precision}"
+        assert (
+            main(["train", str(experiment), name, f"trainer.precision={precision}", "trainer.max_steps=2"])
+            == 0
+        )
+        lines = (tmp_path / "runs" / f"p{precision}" / "metrics.jsonl").read_text().splitlines()
+        losses.append(json.loads(lines[0])["train/loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert losses[1] != losses[0]
+
+
 def test_kill_9_and_resume_gives_the_same_bits(experiment, tmp_path):
     def start(name, *more):
         command = [sys.executable, "-m", "fsdino_pl.cli", "train", str(experiment), f"run.name={name}"]

@@ -1,5 +1,6 @@
 """`fsdino evaluate`: score a run's chosen checkpoint, and the baselines, on the same episodes."""
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from fsdino_pl.evaluator import EpisodicEvaluator
 from fsdino_pl.files import write_text
 from fsdino_pl.run_folder import existing_run
 from fsdino_pl.segmenter import FewShotSegmenter
+
+MAX_NAME = 100
 
 
 class Summary(TypedDict):
@@ -58,7 +61,6 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Summary:
     folder = existing_run(run)
     config = load_config(folder / "config.yaml", overrides)
     before = _read_summary(folder / "summary.json")
-    name = ",".join(overrides).replace("/", "_")
     data = build_data(config, build_benchmark(config))
     data.setup("validate")
     return evaluate_best(
@@ -66,7 +68,7 @@ def evaluate(run: Path, overrides: Sequence[str] = ()) -> Summary:
         build_segmenter(config, build_features(config), data.val_set.classes),
         data,
         run=folder,
-        output=folder / "evaluations" / name if overrides else folder,
+        output=folder / "evaluations" / _name_of(overrides) if overrides else folder,
         seconds_train=before.get("seconds_train", 0.0),
         steps=before.get("steps", 0),
     )
@@ -137,7 +139,8 @@ def _summarise(
     steps: int,
     checkpoint: Path,
 ) -> Summary:
-    student, *_ = (scores := evaluator.scores).values()
+    scores = evaluator.scores
+    student = scores["student"]
     parameters = list(evaluator.segmenter.parameters())
     return {
         "benchmark": config.data.benchmark,
@@ -178,6 +181,14 @@ def _report(summary: Summary, output: Path) -> None:
         f"mIoU {100 * summary['miou']:.1f}  FB-IoU {100 * summary['fb_iou']:.1f}  "
         f"prototype baseline mIoU {100 * prototype:.1f}  {output}"
     )
+
+
+def _name_of(overrides: Sequence[str]) -> str:
+    """Return a folder name that tells evaluations apart; a long one is cut and ends in a hash."""
+    name = ",".join(overrides).replace("/", "_")
+    if len(name) <= MAX_NAME:
+        return name
+    return f"{name[:MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _read_summary(path: Path) -> dict:

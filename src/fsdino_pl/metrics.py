@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -42,7 +42,7 @@ class FewShotIoU(Metric):
         self,
         pred: Bool[Tensor, "batch height width"],
         target: Bool[Tensor, "batch height width"],
-        class_id: Int64[Tensor, " batch"],
+        class_id: Int[Tensor, " batch"],
         ignore: Bool[Tensor, "batch height width"] | None = None,
     ) -> None:
         """Add a batch of binary masks, each with its own class id; `ignore` marks pixels that do not count.
@@ -97,7 +97,7 @@ class ThresholdSearch(Metric):
         self,
         scores: Float[Tensor, "batch height width"],
         target: Bool[Tensor, "batch height width"],
-        class_id: Int64[Tensor, " batch"],
+        class_id: Int[Tensor, " batch"],
         ignore: Bool[Tensor, "batch height width"],
     ) -> None:
         """Add a batch of score maps with their true masks."""

@@ -57,8 +57,9 @@ class EpisodeDataset(Dataset[Episode]):
                 f"{benchmark.name}, fold {fold}, split {split}: class {benchmark.class_names[small[0]]!r} has "
                 f"{len(self.pool[small[0]])} images, a {shot}-shot episode needs {shot + 1}: lower data.shot"
             )
+        evaluated = {} if split == "train" else self.pool
         self.query_order = {
-            c: sorted(names, key=lambda name: self._draw("order", name)) for c, names in self.pool.items()
+            c: sorted(names, key=lambda name: self._draw("order", name)) for c, names in evaluated.items()
         }
 
     def __len__(self) -> int:

@@ -37,6 +37,7 @@ class Pascal5i:
                 "(data.root=/path/to/VOC2012)"
             )
         self.root = Path(root)
+        self._checked: set[str] = set()
         self.lists = Path(lists) if lists is not None else self.root / "splits"
         for folder in (self.root, self.root / "JPEGImages", self.root / "SegmentationClassAug"):
             if not folder.is_dir():
@@ -63,8 +64,9 @@ class Pascal5i:
         else:
             unseen = {name for name, _ in self._pairs["val", fold]}
             pairs = [pair for f in others for pair in self._pairs["val", f] if pair[0] not in unseen]
-        for name in dict.fromkeys(name for name, _ in pairs):
+        for name in {name: None for name, _ in pairs if name not in self._checked}:
             self._check_files(name)
+            self._checked.add(name)
         return {c: tuple(name for name, label in pairs if label == c) for c in self.classes(split, fold)}
 
     def load(self, name: str) -> tuple[Image, Labels]:
