@@ -62,10 +62,6 @@ class ShapesBenchmark:
         self.image_size = image_size
         self.images = {"train": train, "val": val, "test": test}
 
-    def novel_classes(self, fold: int) -> tuple[int, ...]:
-        """Return the fold's own classes."""
-        return tuple(range(fold * CLASSES_PER_FOLD, (fold + 1) * CLASSES_PER_FOLD))
-
     def classes(self, split: str, fold: int) -> tuple[int, ...]:
         """Return the novel classes of the fold for `test`, the base classes for `train` and `val`."""
         return _split_classes(split, fold)
