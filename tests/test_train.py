@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,27 @@ def test_mistakes_are_one_line_and_exit_2_before_anything_is_written(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photograph_that_breaks_off_is_named_also_from_a_worker(
+    experiment, pascal_tree, tmp_path, capsys, workers
+):
+    tree = shutil.copytree(pascal_tree, tmp_path / "broken")
+    for path in (tree / "JPEGImages").glob("trn_*.jpg"):
+        path.write_bytes(path.read_bytes()[:900])  # the header is whole, so the size can be checked
+    assert main(["train", str(experiment), f"data.root={tree}", f"data.workers={workers}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fsdino: {tree}/JPEGImages/trn_")
+    assert "cannot be read as an image" in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named(experiment, capsys):
+    assert main(["train", str(experiment), "run.folder=/proc/nowhere"]) == 2
+    error = capsys.readouterr().err
+    assert "/proc/nowhere" in error
+    assert error.count("\n") == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(

@@ -31,7 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if options.debug:
             traceback.print_exc()
-        print(f"fsdino: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"fsdino: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"fsdino: {error.strerror or error}: {error.filename or 'see --debug'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fsdino: interrupted", file=sys.stderr)
@@ -42,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fsdino: a bug, {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
         return 1
     return 0
+
+
+def _one_line(error: UserError) -> str:
+    """Return the message; of one raised in a data worker, which comes wrapped in a traceback, the last line."""
+    return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,5 +1,7 @@
 """Read images and label maps from files, or say in one line why a file is unusable."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +34,16 @@ def image_size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _open(path: Path, decode: bool = True) -> Image.Image:
+@contextmanager
+def _open(path: Path, decode: bool = True) -> Iterator[Image.Image]:
     try:
-        image = Image.open(path, formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise UserError(f"{path}: {image.width}x{image.height} pixels are more than {MAX_PIXELS}")
-        if decode:
-            image.load()
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(f"{path}: {image.width}x{image.height} pixels are more than {MAX_PIXELS}")
+            if decode:
+                image.load()
+            yield image
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be read as an image ({error})") from error
-    return image
