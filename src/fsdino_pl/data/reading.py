@@ -45,5 +45,5 @@ def _open(path: Path, decode: bool = True) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image ({error})") from error
