@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fsdino_pl.visualize import CAPTION, CELL, GAP, TITLE, TRUTH, draw_sheet, overlay, picture_episodes
+from fsdino_pl.visualize import CELL, GAP, ROW, TRUTH, draw_sheet, overlay, picture_episodes
 
 
 def test_overlay_tints_the_mask_dims_the_rest_and_draws_the_outline():
@@ -23,7 +23,7 @@ def test_a_sheet_has_a_row_per_episode_and_the_iou_in_its_caption(make_batch, tm
     assert [list(row.predictions) for row in rows] == [["FS-DINO 100", "prototype 0"]] * 2
     draw_sheet(rows, tmp_path / "episodes.png")
     with Image.open(tmp_path / "episodes.png") as sheet:
-        assert sheet.size == (6 * (CELL + GAP) + GAP, 2 * (TITLE + CAPTION + CELL) + GAP)
+        assert sheet.size == (6 * (CELL + GAP) + GAP, 2 * ROW + GAP)
 
 
 def test_ignored_pixels_do_not_count_in_the_caption(make_batch):

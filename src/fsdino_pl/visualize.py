@@ -15,7 +15,8 @@ from fsdino_pl.episode import EpisodeBatch
 from fsdino_pl.files import write_atomically
 
 CELL = 160  # pixels per panel
-GAP, TITLE, CAPTION = 6, 24, 20
+GAP, TITLE, CAPTION = 6, 22, 18
+ROW = TITLE + CAPTION + CELL + 2 * GAP
 TRUTH, PREDICTION = (0, 158, 115), (230, 97, 0)  # green and orange, told apart by colour-blind eyes too
 MAX_SUPPORTS = 3
 
@@ -79,12 +80,12 @@ def draw_sheet(rows: Sequence[EpisodePicture], path: Path) -> None:
     """Write the rows as one PNG: supports, query, truth, then every prediction with its IoU in percent."""
     columns = max(len(row.supports) + 2 + len(row.predictions) for row in rows)
     width = columns * (CELL + GAP) + GAP
-    height = len(rows) * (TITLE + CAPTION + CELL) + GAP
+    height = len(rows) * ROW + GAP
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
     title_font, font = ImageFont.load_default(size=15), ImageFont.load_default(size=12)
     for number, row in enumerate(rows):
-        top = number * (TITLE + CAPTION + CELL) + GAP // 2
+        top = number * ROW + GAP
         draw.text((GAP, top), row.title, fill="black", font=title_font)
         panels = [("support", support) for support in row.supports]
         panels += [("query", row.query), ("truth", row.truth), *row.predictions.items()]
