@@ -1,3 +1,4 @@
+import os
 import subprocess
 from pathlib import Path
 
@@ -6,12 +7,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+# What an outer `make test` hands down would change what an inner make prints.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS")}
+
+
 def make(*arguments):
-    return subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
 
 
 def last_line(*arguments):
-    return make(*arguments).stdout.strip().splitlines()[-1]
+    return make("-n", *arguments).stdout.strip().splitlines()[-1]
 
 
 def test_train_prints_one_command_a_person_could_type():
@@ -45,7 +52,7 @@ def test_every_variable_reaches_its_key():
     ],
 )
 def test_a_bad_variable_says_what_is_legal(variable, legal):
-    result = make("train", variable)
+    result = make("-n", "train", variable)
     assert result.returncode == 2
     assert f"{variable} is" in result.stderr
     assert legal in result.stderr
@@ -58,11 +65,11 @@ def test_folds_and_eval_are_commands_too():
 
 def test_every_target_makes_sure_of_the_environment():
     for target in ("train", "eval", "folds", "test", "lint"):
-        commands = make("VENV=/nowhere/venv", target).stdout
+        commands = make("-n", "VENV=/nowhere/venv", target).stdout
         assert "pip install" in commands.split("\n", 1)[1]
 
 
 def test_help_lists_every_target():
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = make("help").stdout
     for target in ("help", "train", "eval", "folds", "test", "lint", "clean"):
         assert f"make {target}" in listed
