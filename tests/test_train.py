@@ -79,16 +79,18 @@ def test_a_run_leaves_everything_it_promises(experiment, tmp_path, capsys):
     assert {key.split(".")[0] for key in saved} == {"student"}, "the frozen backbone is in no checkpoint"
 
 
-def test_resuming_from_any_checkpoint_gives_the_same_bits(experiment, tmp_path):
-    assert main(["train", str(experiment), "run.name=whole"]) == 0
-    assert main(["train", str(experiment), "run.name=cut"]) == 0
+@pytest.mark.parametrize("every", [3, 4], ids=["between validations", "at a validation"])
+def test_resuming_gives_the_same_bits(experiment, tmp_path, every):
+    often = f"trainer.checkpoint_every={every}"
+    assert main(["train", str(experiment), "run.name=whole", often]) == 0
+    assert main(["train", str(experiment), "run.name=cut", often]) == 0
     whole, cut = tmp_path / "runs/whole", tmp_path / "runs/cut"
     expected, lines = weights(whole, "step=0000008.ckpt"), (whole / "metrics.jsonl").read_text()
-    for damage in (b"damaged", b""):  # twice: a resumed run is resumed again, from step 6
+    for damage in (b"damaged", b""):  # twice: a resumed run is resumed again, from step 6 or 4
         (cut / "checkpoints/step=0000008.ckpt").write_bytes(damage)
         with open(cut / "metrics.jsonl", "a") as stream:
             stream.write('{"step": 8, "train/loss": 1.0}\n{"half')
-        assert main(["train", str(experiment), "run.name=cut", "resume=auto"]) == 0
+        assert main(["train", str(experiment), "run.name=cut", "resume=auto", often]) == 0
         assert same_weights(weights(cut, "step=0000008.ckpt"), expected)
         assert same_weights(weights(cut, "best.ckpt"), weights(whole, "best.ckpt"))
         assert (cut / "metrics.jsonl").read_text() == lines

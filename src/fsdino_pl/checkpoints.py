@@ -116,7 +116,9 @@ class RunCheckpoints(L.Callback):
         """
         step = trainer.global_step
         epoch_loop = checkpoint["loops"]["fit_loop"]
-        epoch_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step
+        # Resumed where a validation was due, Lightning goes once through its loop, counting, to skip it.
+        skipped_validation = step % trainer.val_check_batch == 0
+        epoch_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step - skipped_validation
         for counts in ("total", "current"):
             progress = epoch_loop["epoch_loop.batch_progress"][counts]
             progress.update(dict.fromkeys(progress, step))
