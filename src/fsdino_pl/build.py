@@ -219,7 +219,7 @@ def build_training(
         val_check_interval=min(config.trainer.val_every, config.trainer.max_steps),
         check_val_every_n_epoch=None,
         gradient_clip_val=config.optim.gradient_clip or None,
-        log_every_n_steps=config.trainer.log_every,
+        log_every_n_steps=min(config.trainer.log_every, config.trainer.max_steps),
         logger=JsonLinesLogger(folder / "metrics.jsonl"),
     )
     return trainer, checkpoints

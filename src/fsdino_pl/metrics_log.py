@@ -56,8 +56,3 @@ def cut_metrics_after(path: Path, step: int) -> None:
         if row["step"] <= step:
             kept.append(line + "\n")
     write_text(path, "".join(kept))
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Return the logged rows."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
